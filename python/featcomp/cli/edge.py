@@ -75,8 +75,10 @@ def edge(
     quiet_grpc()
     from featcomp.edge import EdgeClient, open_source
     from featcomp.edge.command import EdgeCommand
+    from featcomp.process import suit_threads
     from featcomp.profile import Profile
 
+    suit_threads()
     if threads:
         torch.set_num_threads(threads)
     ours = None if importance == "server" else importance

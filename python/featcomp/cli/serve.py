@@ -50,9 +50,11 @@ def serve(
     import torch
 
     quiet_grpc()
+    from featcomp.process import suit_threads
     from featcomp.server import Server, ServerConfig
     from featcomp.server.logs import log_to_stderr
 
+    suit_threads()
     if threads:
         torch.set_num_threads(threads)
     served = given(model=model, weights=weights, at=at, profile=profile, sizes=size, device=device)

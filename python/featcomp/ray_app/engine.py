@@ -16,7 +16,7 @@ from featcomp.server.config import Batching
 from featcomp.server.engine import FrameError, Job, refusal
 from featcomp.server.hosted import Hosted
 from featcomp.server.logs import LOGGER
-from featcomp.server.metrics import STAGES, Metrics
+from featcomp.server.metrics import Metrics
 
 with needs("ray"):
     from ray.exceptions import RayActorError
@@ -65,9 +65,7 @@ class RayEngine:
         self._most_calls, self._calls = calls, 0
         self._most_frames = batching.max_batch if hosted.batches else 1
         self._asked: deque[_Asked] = deque()
-        self._waiting = metrics.waiting.labels(hosted.name)
-        self._batches = metrics.batch.labels(hosted.name)
-        self._stages = {stage: metrics.seconds.labels(hosted.name, stage) for stage in STAGES}
+        self._metrics = metrics.of(hosted.name)
 
     def open(self, capacity: int) -> Lane:
         """A lane for one stream."""
@@ -78,12 +76,12 @@ class RayEngine:
         lane.closed = True
         for call in list(lane.calls):
             call.cancel()
-        self._waiting.dec(lane.unanswered)
+        self._metrics.waiting.dec(lane.unanswered)
         lane.waiting.clear()
 
     def submit(self, lane: Lane, job: Job) -> None:
         """Take a frame; where its lane is full, the oldest that waits there is dropped."""
-        self._waiting.inc()
+        self._metrics.waiting.inc()
         lane.unanswered += 1
         if len(lane.waiting) >= lane.capacity:
             self._answer(lane, lane.waiting.popleft(), FrameError(Failure.DROPPED, "a newer frame came"))
@@ -173,17 +171,15 @@ class RayEngine:
         job.seconds |= answer.seconds
         job.batch = answer.batch
         if answer.batch:
-            self._batches.observe(answer.batch)
+            self._metrics.batch.observe(answer.batch)
         return FrameError(*answer.failure) if answer.failure else answer.output
 
     def _answer(self, lane: Lane, job: Job, outcome: Any) -> None:
         """Tell it; "queue" is what neither decoder nor rear account for: the front, the replicas' queue, the way."""
         total = time.monotonic() - job.arrived
         job.seconds |= {"queue": total - sum(job.seconds.values()), "total": total}
-        self._waiting.dec()
+        self._metrics.waiting.dec()
         lane.unanswered -= 1
-        for stage, seconds in job.seconds.items():
-            self._stages[stage].observe(seconds)
         job.done(job, outcome)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from featcomp.errors import PacketError
 from featcomp.extras import needs
+from featcomp.process import suit_threads
 from featcomp.server.config import Batching, ServedModel
 from featcomp.server.engine import FrameError, refusal
 from featcomp.server.hosted import Features, Hosted, Leaves
@@ -45,6 +46,7 @@ class Rear:
 
     def __init__(self, served: ServedModel, batching: Batching) -> None:
         """Load the model; `served` has one size."""
+        suit_threads()
         (self._hosted,) = host(served)
         self._decoding = ThreadPoolExecutor(batching.decode_threads, "featcomp-decode")
         self._running = ThreadPoolExecutor(1, "featcomp-rear")

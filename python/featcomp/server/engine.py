@@ -20,7 +20,7 @@ from featcomp.extras import needs
 from featcomp.server.config import Batching
 from featcomp.server.hosted import Features, Hosted
 from featcomp.server.logs import LOGGER
-from featcomp.server.metrics import STAGES, Metrics
+from featcomp.server.metrics import Metrics
 
 with needs("server"):
     from featcomp.protocol.protocol_pb2 import Failure
@@ -86,7 +86,6 @@ class Engine:
         self.hosted = hosted
         self._max_batch = batching.max_batch if hosted.batches else 1
         self._max_wait = batching.max_wait_ms / 1000
-        self._metrics = metrics
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # something to decode, and room for it
         self._ready = threading.Condition(self._lock)  # something decoded
@@ -97,12 +96,9 @@ class Engine:
         self._decoded: deque[tuple[Lane, Job]] = deque()
         self._decoding = 0
         self._stopped = False
-        name = hosted.name
-        self._waiting = metrics.waiting.labels(name)
-        self._batches = metrics.batch.labels(name)
-        self._stages = {stage: metrics.seconds.labels(name, stage) for stage in STAGES}
+        self._metrics = metrics.of(hosted.name)
         targets = [self._decode_loop] * batching.decode_threads + [self._rear_loop]
-        self._threads = [threading.Thread(target=t, name=f"featcomp-{name}", daemon=True) for t in targets]
+        self._threads = [threading.Thread(target=t, name=f"featcomp-{hosted.name}", daemon=True) for t in targets]
         for thread in self._threads:
             thread.start()
 
@@ -119,7 +115,7 @@ class Engine:
             self._lanes.remove(lane)
             while lane.jobs:
                 self._drop_oldest(lane)
-                self._waiting.dec()
+                self._metrics.waiting.dec()
                 self._count_answer()
             self._ready.notify()
 
@@ -134,7 +130,7 @@ class Engine:
             if not lane.in_turn:
                 self._turn.append(lane)
                 lane.in_turn = True
-            self._waiting.inc()
+            self._metrics.waiting.inc()
             self._unanswered += 1
             self._work.notify()
         if dropped is not None:
@@ -266,7 +262,7 @@ class Engine:
             LOGGER.exception("the rear failed")
             outputs = [FrameError(Failure.INTERNAL, f"the rear failed: {type(error).__name__}")]
         spent = time.monotonic() - start
-        self._batches.observe(len(batch))
+        self._metrics.batch.observe(len(batch))
         for (_, job), output in zip(batch, outputs, strict=True):
             job.seconds["rear"], job.batch = spent, len(batch)
             self._answer(job, output)
@@ -288,6 +284,4 @@ class Engine:
             self._count_answer()
         job.seconds["total"] = time.monotonic() - job.arrived
         job.done(job, outcome)
-        self._waiting.dec()
-        for stage, seconds in job.seconds.items():
-            self._stages[stage].observe(seconds)
+        self._metrics.waiting.dec()

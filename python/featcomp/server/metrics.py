@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from featcomp.extras import needs
 
 with needs("server"):
@@ -49,3 +51,23 @@ class Metrics:
         )
         self.waiting = Gauge("featcomp_waiting_frames", "Frames that wait for the rear now", label, registry=registry)
         self.streams = Gauge("featcomp_streams", "Open streams", label, registry=registry)
+
+    def of(self, model: str) -> ModelMetrics:
+        """Those of one model."""
+        return ModelMetrics(self, model)
+
+
+class ModelMetrics:
+    """The metrics of one model: to find them by their labels takes longer than to count."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        """Find them all."""
+        self.frames, self.packet_bytes = metrics.frames.labels(model), metrics.packet_bytes.labels(model)
+        self.results, self.result_bytes = metrics.results.labels(model), metrics.result_bytes.labels(model)
+        self.batch, self.waiting = metrics.batch.labels(model), metrics.waiting.labels(model)
+        self._stages = {stage: metrics.seconds.labels(model, stage) for stage in STAGES}
+
+    def observe(self, seconds: Mapping[str, float]) -> None:
+        """Take the times of a frame's stages."""
+        for stage, spent in seconds.items():
+            self._stages[stage].observe(spent)

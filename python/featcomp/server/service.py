@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from featcomp.server.config import ServerConfig
 from featcomp.server.engine import Engine, FrameError, Job
 from featcomp.server.logs import log
 from featcomp.server.maps import Maps
-from featcomp.server.metrics import Metrics
+from featcomp.server.metrics import Metrics, ModelMetrics
 
 with needs("server"):
     import grpc
@@ -34,12 +35,13 @@ _CONNECTIONS = 4096
 
 @dataclass(frozen=True)
 class Agreed:
-    """What a handshake ended in: the engine that serves the contract, what results hold, and who makes maps."""
+    """What a handshake ended in: the engine that serves the contract, what results hold, who makes maps, who counts."""
 
     engine: Engine
     answer: pb.Answer
     identifier: bytes
     maps: Maps | None
+    metrics: ModelMetrics
 
 
 class Bucket:
@@ -63,6 +65,29 @@ class Bucket:
         return (1 - self._left) / self._rate
 
 
+class Calls:
+    """Calls from any thread to an event loop; those that come together wake it once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take the loop."""
+        self._loop, self._lock = loop, threading.Lock()
+        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+
+    def put(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have the loop call it."""
+        with self._lock:
+            self._waiting.append((function, arguments))
+            first = len(self._waiting) == 1
+        if first:
+            self._loop.call_soon_threadsafe(self._run)
+
+    def _run(self) -> None:
+        with self._lock:
+            calls, self._waiting = self._waiting, deque()
+        for function, arguments in calls:
+            function(*arguments)
+
+
 class Service:
     """All calls of one server, on its event loop."""
 
@@ -79,13 +104,15 @@ class Service:
         self._engines = {engine.hosted.contract: engine for engine in engines}
         self._agreed = {}
         for engine in engines:
-            for answer in (pb.OUTPUT, pb.OBJECTS)[: 1 + engine.hosted.finds_objects]:
-                identifier = engine.hosted.contract.identifier(answer)
-                self._agreed[identifier] = Agreed(engine, answer, identifier, maps.get(engine))
+            hosted, counts = engine.hosted, metrics.of(engine.hosted.name)
+            for answer in (pb.OUTPUT, pb.OBJECTS)[: 1 + hosted.finds_objects]:
+                identifier = hosted.contract.identifier(answer)
+                self._agreed[identifier] = Agreed(engine, answer, identifier, maps.get(engine), counts)
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self.streams: set[Stream] = set()  # those that are open
         self.started = time.monotonic()
         self.draining = asyncio.Event()
+        self.calls = Calls(asyncio.get_running_loop())
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server takes."""
@@ -117,15 +144,17 @@ class Service:
         if (seconds := self._bucket(context).wait()) > 0:
             reason = f"more than {self._config.limits.connection_frames_per_second:g} frames a second"
             await self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{reason}: wait {seconds:.3f} s")
-        loop, answered = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        answered = asyncio.get_running_loop().create_future()
 
         def done(job: Job, outcome: Any) -> None:
-            loop.call_soon_threadsafe(_fulfil, answered, (job, outcome))
+            self.calls.put(_fulfil, answered, (job, outcome))
 
         lane = agreed.engine.open(1)
         try:
             self._take(agreed, lane, frame, done, remaining=context.time_remaining())
-            return await self._result(agreed, frame, *await answered)
+            job, outcome = await answered
+            agreed.metrics.observe(job.seconds)
+            return await self._result(agreed, frame, job, outcome)
         finally:
             agreed.engine.close(lane)
 
@@ -203,9 +232,8 @@ class Service:
         keeps_features: bool = False,
     ) -> None:
         """Hand a frame to its engine, or answer at once that it is too large."""
-        name = agreed.engine.hosted.name
-        self._metrics.frames.labels(name).inc()
-        self._metrics.packet_bytes.labels(name).inc(len(frame.packet))
+        agreed.metrics.frames.inc()
+        agreed.metrics.packet_bytes.inc(len(frame.packet))
         left = min(frame.left_us / 1e6 if frame.left_us else float("inf"), remaining or float("inf"))
         job = Job(frame.packet, done, keeps_features=keeps_features)
         job.expires = job.arrived + left
@@ -217,7 +245,6 @@ class Service:
 
     async def _result(self, agreed: Agreed, frame: pb.Frame, job: Job, outcome: Any) -> pb.Result:
         """The message for an outcome."""
-        name = agreed.engine.hosted.name
         microseconds = {f"{stage}_us": int(1e6 * seconds) for stage, seconds in job.seconds.items()}
         result = pb.Result(
             sequence=frame.sequence,
@@ -234,10 +261,10 @@ class Service:
                 outcome = FrameError(pb.Failure.INTERNAL, str(error))
         if isinstance(outcome, FrameError):
             result.failure.kind, result.failure.message = outcome.kind, str(outcome)
-            self._metrics.failures.labels(name, pb.Failure.Kind.Name(outcome.kind)).inc()
+            self._metrics.failures.labels(agreed.engine.hosted.name, pb.Failure.Kind.Name(outcome.kind)).inc()
         else:
-            self._metrics.results.labels(name).inc()
-            self._metrics.result_bytes.labels(name).inc(result.ByteSize())
+            agreed.metrics.results.inc()
+            agreed.metrics.result_bytes.inc(result.ByteSize())
         return result
 
     def _bucket(self, context: grpc.aio.ServicerContext) -> Bucket:
@@ -312,7 +339,7 @@ class Stream:
             log("stream closed", **about, **self._counts)
 
     async def _read(self) -> None:
-        service, loop = self._service, asyncio.get_running_loop()
+        service = self._service
         tokens = service._tokens
         generation = tokens.generation if tokens else 0
         bucket = service._bucket(self._context)
@@ -332,7 +359,7 @@ class Stream:
             self._counts["packet_bytes"] += len(frame.packet)
 
             def done(job: Job, outcome: Any, frame: pb.Frame = frame) -> None:
-                loop.call_soon_threadsafe(self._answers.put_nowait, (frame, job, outcome))
+                service.calls.put(self._answers.put_nowait, (frame, job, outcome))
 
             if (seconds := bucket.wait()) > 0:
                 if self._live:
@@ -358,6 +385,7 @@ class Stream:
                 failed = result.HasField("failure")
                 self._counts[pb.Failure.Kind.Name(result.failure.kind) if failed else "OUTPUT"] += 1
                 await self._context.write(pb.ToEdge(result=result))
+                self._agreed.metrics.observe(job.seconds)
                 self._unanswered -= 1
                 self._slots.release()
                 if self._agreed.maps is not None and job.features is not None:
@@ -373,8 +401,7 @@ class Stream:
 
     def _mapper(self) -> Callable[[pb.Map], None]:
         """What sends a map on this stream, from any thread."""
-        loop = asyncio.get_running_loop()
-        return lambda made: loop.call_soon_threadsafe(self._answers.put_nowait, pb.ToEdge(map=made))
+        return lambda made: self._service.calls.put(self._answers.put_nowait, pb.ToEdge(map=made))
 
     async def _announce_drain(self) -> None:
         await self._service.draining.wait()

@@ -1,0 +1,42 @@
+"""Settings of processes of our own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_FAULTS = """
+import resource, sys, threading
+import torch
+from featcomp.process import suit_threads
+
+def faults():
+    def run():
+        for _ in range(10):
+            torch.ones(2**21)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(50):
+            torch.ones(2**21)
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    counts = []
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return counts[0]
+
+torch.set_num_threads(1)
+before = faults()
+suit_threads()
+print(before, faults(), sys.getswitchinterval())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_threads_keep_their_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
+    before, after, interval = done.stdout.split()
+    assert int(before) > 50 * 2000, "8 MB in pages of 4 KiB, every time"
+    assert int(after) < 10 * 2048
+    assert float(interval) < 0.005
