@@ -15,10 +15,10 @@ from featcomp.process import suit_threads
 def faults():
     def run():
         for _ in range(10):
-            torch.ones(2**21)
+            [torch.ones(2**20) for _ in range(8)]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(50):
-            torch.ones(2**21)
+            [torch.ones(2**20) for _ in range(8)]
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     counts = []
     thread = threading.Thread(target=run)
@@ -37,6 +37,6 @@ print(before, faults(), sys.getswitchinterval())
 def test_threads_keep_their_memory() -> None:
     done = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
     before, after, interval = done.stdout.split()
-    assert int(before) > 50 * 2000, "8 MB in pages of 4 KiB, every time"
+    assert int(before) > 50 * 2048, "32 MB in pages of 4 KiB, every time"
     assert int(after) < 10 * 2048
     assert float(interval) < 0.005
