@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from featcomp import Config, Decoder, Encoder, Profile, split
-from featcomp.calibration.basis import Basis
+from featcomp.calibration.basis import TEACHER, Basis
 from featcomp.calibration.trials import OCTAVE, Images, Setting
 from featcomp.detector import load, profiles
 from featcomp.evaluation import Evaluation, FeatcompWay, ImageWay, artefacts, evaluate, image_ways, load_samples, write
@@ -48,7 +48,8 @@ class Curve:
 
     steps: relative to the root mean square of this model's feature map, for rate-trained models to the step that they
         were trained for; none: the profile that the model brings along.
-    keep: share of the positions that the fitted attention keeps; None keeps all.
+    keep: share of the positions that importance keeps; None keeps all.
+    influence: importance is the influence on the model's own results, not the fitted attention.
     """
 
     name: str
@@ -57,16 +58,18 @@ class Curve:
     steps: tuple[float, ...]
     keep: float | None = None
     offset: float = 0.5
+    influence: bool = False
 
 
 CURVES = (
     Curve("stride 16, default profile", None, "stride16", ()),
-    Curve("stride 16, frozen", None, "stride16", (1.5, 2, 2.4, 2.8, 3.4), offset=0.4),
+    Curve("stride 16, frozen", None, "stride16", (1.5, 2, 2.4, 2.8, 3.4, 4), offset=0.4),
     Curve("stride 16, frozen, attention keeps 0.4", None, "stride16", (2, 2.8, 3.4, 4), keep=0.4),
-    Curve("stride 16, frozen, attention keeps 0.7", None, "stride16", (1.5, 2, 2.4, 3.4), keep=0.7),
-    Curve("stride 16, fine-tuned rear", "rear16", "stride16", (2, 2.4, 3.4, 4), offset=0.45),
+    Curve("stride 16, frozen, attention keeps 0.7", None, "stride16", (1.5, 2, 2.4, 3.4, 4), keep=0.7),
+    Curve("stride 16, frozen, influence keeps 0.3", None, "stride16", (2, 2.4, 3, 3.6), keep=0.3, influence=True),
+    Curve("stride 16, fine-tuned rear", "rear16", "stride16", (2, 2.4, 3.4, 4, 4.8), offset=0.45),
     Curve("stride 16, rate-trained", "both16", "stride16", (0.5, 0.7, 1, 1.4, 2)),
-    Curve("stride 16, rate-trained for exact boxes", "fine16", "stride16", (0.5, 0.7, 1, 1.4)),
+    Curve("stride 16, rate-trained for exact boxes", "fine16", "stride16", (0.5, 0.7, 1, 1.4, 2)),
     Curve("stride 8, frozen, attention keeps 0.4", None, "stride8", (1.5, 2, 2.8, 4), keep=0.4),
     Curve("stride 8, rate-trained", "both8", "stride8", (0.5, 0.7, 1, 1.4)),
 )
@@ -155,8 +158,9 @@ def profile_of(curve: Curve, model: nn.Module, nominal: float | None, step: floa
     notch = round(OCTAVE * torch.tensor(step * (nominal / basis.root_mean_square[0] if nominal else 1)).log2().item())
     config = Config(importance=None, offset=curve.offset)
     if curve.keep is not None:
-        level = basis.threshold(basis.attention, "feature", curve.keep)
-        config = Config(importance=basis.attention, threshold=level, offset=curve.offset)
+        importance = TEACHER if curve.influence else basis.attention
+        level = basis.threshold(importance, "feature", curve.keep)
+        config = Config(importance=importance, threshold=level, offset=curve.offset)
     setting = Setting(config, notch)
     return basis.profile(setting, basis.predictors(setting), {"at": curve.at, "step": step})
 

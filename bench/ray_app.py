@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from conditions import conditions
 from ray import serve
-from service import EDGES, added_latency, server, throughput
+from service import EDGES, Edges, added_latency, server
 
 from featcomp.ray_app import build
 from featcomp.ray_app.local import local_cluster
@@ -44,9 +44,9 @@ def application(replicas: int, max_batch: int) -> Iterator[str]:
 
 def measured(address: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Throughput and added latency of whatever serves there."""
-    together = throughput(address, arguments.seconds)
+    frames, batch = Edges(address).throughput(arguments.seconds)
     latency = added_latency(address, arguments.frames, arguments.fps)
-    return together | {f"added_ms_{share}": latency[share] for share in ("p50", "p99")}
+    return {"frames_per_second": frames, "mean_batch": batch} | {f"added_ms_{share}": latency[share] for share in ("p50", "p99")}
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
