@@ -46,7 +46,8 @@ def measured(address: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Throughput and added latency of whatever serves there."""
     frames, batch = Edges(address).throughput(arguments.seconds)
     latency = added_latency(address, arguments.frames, arguments.fps)
-    return {"frames_per_second": frames, "mean_batch": batch} | {f"added_ms_{share}": latency[share] for share in ("p50", "p99")}
+    added = {f"added_ms_{share}": latency[share] for share in ("p50", "p99")}
+    return {"frames_per_second": frames, "mean_batch": batch} | added
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
