@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,14 @@ from featcomp.calibration.trials import OCTAVE, Images, Setting
 from featcomp.detector import load, profiles
 from featcomp.evaluation import Evaluation, FeatcompWay, ImageWay, artefacts, evaluate, image_ways, load_samples, write
 from featcomp.evaluation.curve import Needed, bytes_at
-from featcomp.finetuning import distillation, finetune
+from featcomp.finetuning import finetune
 from featcomp.scenes import scenes
 from featcomp.task import Detection
 
 LEARN = 150
 TRAIN, TRAIN_FROM, COPIES = 1200, 7000, 3  # scenes that the detector itself was not trained on
 TASK = Detection(seed=0.2)
-EXACT = distillation(TASK, box_weight=20)
+EXACT = 20.0  # what boxes weigh where the overlap counts
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Curve:
 CURVES = (
     Curve("stride 16, default profile", None, "stride16", ()),
     Curve("stride 16, frozen", None, "stride16", (1.5, 2, 2.4, 2.8, 3.4, 4), offset=0.4),
-    Curve("stride 16, frozen, attention keeps 0.4", None, "stride16", (2, 2.8, 3.4, 4), keep=0.4),
+    Curve("stride 16, frozen, attention keeps 0.4", None, "stride16", (1, 1.5, 2, 2.8, 3.4, 4), keep=0.4),
     Curve("stride 16, frozen, attention keeps 0.7", None, "stride16", (1.5, 2, 2.4, 3.4, 4), keep=0.7),
     Curve("stride 16, frozen, influence keeps 0.3", None, "stride16", (2, 2.4, 3, 3.6), keep=0.3, influence=True),
     Curve("stride 16, fine-tuned rear", "rear16", "stride16", (2, 2.4, 3.4, 4, 4.8), offset=0.45),
@@ -75,13 +76,13 @@ CURVES = (
 )
 
 TRAININGS: dict[str, tuple[str | None, dict[str, Any]]] = {
-    "rear16": ("stride16", {"part": "rear", "loss": EXACT}),
+    "rear16": ("stride16", {"part": "rear", "box_weight": EXACT}),
     "both16": ("stride16", {"part": "both"}),
-    "fine16": ("stride16", {"part": "both", "rate_weight": 2.0, "loss": EXACT}),
+    "fine16": ("stride16", {"part": "both", "rate_weight": 2.0, "box_weight": EXACT}),
     "both8": ("stride8", {"part": "both", "rate_weight": 16.0}),
-    "avif": (None, {"part": "all", "loss": EXACT}),
-    "webp": (None, {"part": "all", "loss": EXACT}),
-    "jpeg": (None, {"part": "all", "loss": EXACT}),
+    "avif": (None, {"part": "all", "box_weight": EXACT}),
+    "webp": (None, {"part": "all", "box_weight": EXACT}),
+    "jpeg": (None, {"part": "all", "box_weight": EXACT}),
 }
 """Every fine-tuning: the split, and what differs from the recipe; all have the same number of steps and images."""
 
@@ -136,13 +137,15 @@ def main() -> None:
 
 def featcomp_points(curve: Curve, work: Path) -> Iterator[FeatcompWay]:
     """Encoder and decoder for each step of a curve, with a profile made for it or found in the folder."""
+    weights = weights_path(curve.weights, work) if curve.weights else None
     model = model_of(curve.weights, work)
     if not curve.steps:
         yield point(curve, model, profiles.profile("plain", curve.at), "as it comes")
     charged = curve.weights is not None and TRAININGS[curve.weights][1]["part"] == "both"
     nominal = trained_step(curve.weights, work) if charged else None
     for step in curve.steps:
-        path = work / f"{curve.name.replace(', ', '_').replace(' ', '-')}_{step:g}.profile"
+        made_by = stamp(replace(curve, steps=(step,)), LEARN, weights and weights.name)
+        path = work / f"{curve.name.replace(', ', '_').replace(' ', '-')}_{step:g}_{made_by}.profile"
         if not path.exists():
             profile_of(curve, model, nominal, step).save(path)
         yield point(curve, model, Profile.load(path), f"step {step:g}")
@@ -188,7 +191,7 @@ def model_of(weights: str | None, work: Path) -> nn.Module:
     model = load()
     if weights is None:
         return model
-    path = work / f"{weights}.safetensors"
+    path = weights_path(weights, work)
     if not path.exists():
         train(weights, path)
     state = load_file(path)
@@ -197,8 +200,17 @@ def model_of(weights: str | None, work: Path) -> nn.Module:
     return model.eval()
 
 
+def weights_path(weights: str, work: Path) -> Path:
+    """Where they are; other settings make other files."""
+    return work / f"{weights}_{stamp(TRAININGS[weights], ITERATIONS, COPIES, TRAIN, TRAIN_FROM)}.safetensors"
+
+
+def stamp(*settings: Any) -> str:
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+
+
 def trained_step(weights: str | None, work: Path) -> float:
-    return load_file(work / f"{weights}.safetensors")["steps"].item()
+    return load_file(weights_path(weights, work))["steps"].item()
 
 
 def train(name: str, path: Path) -> None:

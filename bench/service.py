@@ -6,8 +6,8 @@ and model operations run on one thread.
 Added latency is from a frame's capture to its result, less importance, front, coding, decoding and rear. For the
 throughput, 8 reliable streams send packets that were coded before, as fast as they are answered; they stand for other
 machines, so their process has a lower priority than the server. In turns with them, while the server has nothing to do,
-the rear alone runs on batches of the size that the server had on average. The ratio is the median over these rounds.
-Writes bench/results/service.json.
+a third process, set up as the server is, runs the rear alone, on batches of the size that the server had on average.
+The ratio is the median over these rounds. Writes bench/results/service.json.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from conditions import conditions
@@ -32,6 +36,7 @@ from featcomp.detector import load
 from featcomp.edge import Captured, EdgeClient
 from featcomp.edge.config import EdgeConfig
 from featcomp.edge.link import Link, Outgoing
+from featcomp.process import suit_threads
 from featcomp.protocol import Contract
 from featcomp.protocol import protocol_pb2 as pb
 from featcomp.scenes import scene
@@ -83,6 +88,8 @@ def added_latency(address: str, frames: int, fps: float) -> dict[str, float]:
         {name: added[int(share * (len(added) - 1))] for name, share in shares.items()}
         | {f"median {name}": 1000 * statistics.median(values) for name, values in parts.items()}
         | {"frames": len(added), "fps": fps}
+        | {"mean packet bytes": statistics.mean(result.packet_bytes for result in results)}
+        | {"result bytes": sum(tensor.nbytes for tensor in results[0].tensors.values())}
     )
 
 
@@ -90,6 +97,7 @@ class Edges:
     """Streams to a server that keep it busy with packets that were coded before."""
 
     def __init__(self, address: str) -> None:
+        """Code the packets."""
         model = load()
         contract = Contract.of(model, split(model, AT, EXAMPLE), None)
         images = torch.stack([scene(i).image for i in range(16)]).float() / 255
@@ -130,6 +138,7 @@ class Rear:
     """The rear on decoded features, with nothing else."""
 
     def __init__(self) -> None:
+        """Decode one packet."""
         self._hosted = Hosted("detector", load(), AT, example=EXAMPLE)
         packet = Encoder(self._hosted.model, AT, relative_step=STEP).encode(scene(0).image.float() / 255)
         self._features = self._hosted.decode(packet)
@@ -145,15 +154,34 @@ class Rear:
         return runs * batch / (time.monotonic() - start)
 
 
-def in_turns(address: str, rounds: int, seconds: float) -> dict[str, float | list[float]]:
+@contextmanager
+def child(make: Callable[[], Any], niceness: int = 0) -> Iterator[Callable[..., Any]]:
+    """A process with an object of its own; gives what calls the object's `throughput` there."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _begin, (make, niceness)) as pool:
+        yield lambda *arguments: pool.submit(_throughput, *arguments).result()
+
+
+def _begin(make: Callable[[], Any], niceness: int) -> None:
+    global _OBJECT
+    os.nice(niceness)
+    suit_threads()
+    torch.set_num_threads(1)
+    _OBJECT = make()
+
+
+def _throughput(*arguments: Any) -> Any:
+    return _OBJECT.throughput(*arguments)
+
+
+def in_turns(address: str, rounds: int, seconds: float) -> dict[str, Any]:
     """Throughput of the server and of the rear alone, and their ratio in each round."""
-    edges, rear = Edges(address), Rear()
     served, alone, batches = [], [], []
-    for _ in range(rounds):
-        frames, batch = edges.throughput(seconds)
-        served.append(frames)
-        batches.append(batch)
-        alone.append(rear.throughput(max(1, round(batch)), seconds))
+    with child(partial(Edges, address), niceness=10) as edges, child(Rear) as rear:
+        for _ in range(rounds):
+            frames, batch = edges(seconds)
+            served.append(frames)
+            batches.append(batch)
+            alone.append(rear(max(1, round(batch)), seconds))
     ratios = [one / other for one, other in zip(served, alone, strict=True)]
     return {
         "edges": EDGES,
@@ -178,8 +206,7 @@ if __name__ == "__main__":
         results = {
             "conditions": conditions() | {"cores": str(os.cpu_count())},
             "added_latency_ms": added_latency(address, arguments.frames, arguments.fps),
+            "throughput": in_turns(address, arguments.rounds, arguments.seconds),
         }
-        os.nice(10)
-        results["throughput"] = in_turns(address, arguments.rounds, arguments.seconds)
     print(json.dumps(results, indent=2))
     (Path(__file__).parent / "results" / "service.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Moments:
-    """Channel means, mean square and least value of one tensor over all batches, on the CPU."""
+    """Channel means, mean square and sign of one tensor over all batches, on the CPU."""
 
     def __init__(self) -> None:
         """Nothing was seen yet."""
-        self.least = 0.0
+        self.signed = False  # whether anything was below 0
         self._rows = 0
         self._sums: Tensor = torch.zeros(())
         self._squares: Tensor = torch.zeros(())
@@ -21,7 +21,7 @@ class Moments:
         channels_last = batch if batch.dim() == 3 else batch.unsqueeze(-1) if batch.dim() == 2 else batch.movedim(1, -1)
         rows = channels_last.flatten(0, -2).double()
         self._rows += rows.shape[0]
-        self.least = min(self.least, rows.amin().item())
+        self.signed |= rows.amin().item() < 0
         self._sums = self._sums + rows.sum(0).cpu()
         self._squares = self._squares + rows.square().sum(0).cpu()
 

@@ -7,19 +7,24 @@ import sys
 
 _SWITCH_SECONDS = 0.0002
 # Parameters of glibc's mallopt(3).
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_TRIM_BYTES, _MMAP_BYTES = 2**31 - 1, 2**30
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_KEPT_BYTES = 2**30
+_OLD_MOST = 2**25  # the most that a glibc before 2.35 takes as the second
 
 
 def suit_threads() -> None:
     """Set up this process for models in threads; for programs of their own, since it concerns everything in them.
 
-    glibc gives memory that a thread other than the first one frees back to the system soon, so that every run of a
-    model would fault its tensors in again; here it keeps what it has (up to the most that was ever used at once). And
-    the interpreter changes threads sooner than after 5 ms: a model needs it after each of its operations.
+    Where glibc is the C library, threads share one heap, and it keeps up to 1 GB of what they have freed: glibc's own
+    settings give memory that a thread frees back to the system at once, so that every run of a model would fault its
+    tensors in again. And the interpreter changes threads sooner than after 5 ms: a model needs it after each of its
+    operations. To be called before there are threads.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:  # glibc's
-        mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
-        mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
+    if mallopt is None:
+        return
+    # The other two alone would do harm: each large tensor would be a mapping of its own.
+    if mallopt(_MMAP_THRESHOLD, _KEPT_BYTES) or mallopt(_MMAP_THRESHOLD, _OLD_MOST):
+        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_ARENA_MAX, 1)

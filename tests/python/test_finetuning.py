@@ -16,10 +16,13 @@ from featcomp import ops, split
 from featcomp.detector import load
 from featcomp.errors import InvalidArgumentError
 from featcomp.finetuning import RECIPES, Check, Finetuned, RateModel, finetune
+from featcomp.finetuning.examples import Examples, prepare_images
 from featcomp.finetuning.losses import distillation
 from featcomp.finetuning.mixed import mixed
 from featcomp.finetuning.noise import draw_kept, draw_step, planes, rounded, unplanes
+from featcomp.finetuning.pair import Pair
 from featcomp.finetuning.rate import payload_bytes
+from featcomp.finetuning.recipe import Recipe
 from featcomp.predictor import Predictor
 from featcomp.task import Classification, Detection
 from featcomp.task.readers import detr, torchvision, yolo
@@ -195,6 +198,21 @@ def test_distance_of_aligned_detections(kind: str) -> None:
     assert apart > 0.1 and leaf.grad.isfinite().all() and leaf.grad.any()
 
 
+def test_distance_of_detections_weighs_low_scores_and_boxes() -> None:
+    logits = torch.full((1, 6, 2), -5.0)
+    boxes = torch.tensor([[10.0, 10, 30, 30]]).expand(1, 6, 4)
+    moved, sure = boxes + 5, logits.clone()
+    sure[0, 0, 0] = 3.0
+    weight_1, weight_2 = (distillation(Detection(), box_weight=weight) for weight in (1, 2))
+    assert weight_1((logits - 3, boxes), (logits, boxes)) > 0.05, "unlikely, but the order of results depends on them"
+    assert weight_1((logits, moved), (logits, boxes)) == 0, "the teacher sees nothing there"
+    apart = weight_1((sure, moved), (sure, boxes))
+    assert apart > 0 and torch.isclose(weight_2((sure, moved), (sure, boxes)), 2 * apart)
+    for weight in (-1, float("nan"), float("inf")):
+        with pytest.raises(InvalidArgumentError, match="box_weight"):
+            distillation(Detection(), box_weight=weight)
+
+
 @pytest.mark.usefixtures("short_fits")
 def test_outputs_without_a_distance_ask_for_a_loss(classifier: nn.Module) -> None:
     with pytest.raises(InvalidArgumentError, match="loss="):
@@ -217,6 +235,20 @@ def test_outputs_without_a_distance_ask_for_a_loss(classifier: nn.Module) -> Non
 
 
 # Each part
+
+
+@pytest.mark.usefixtures("short_fits")
+def test_reduced_positions_arrive_as_zeros(classifier: nn.Module) -> None:
+    pair = Pair(classifier, "stem", "rear", Recipe(offset=0.0, bfloat16=False))
+    images = smooth(4, 0)
+    pair.prepare(Examples(images, prepare_images, torch.device("cpu")), (0.01,))
+    front, _ = split(classifier, "stem", images)
+    features = tuple(front(images))
+    kept = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.4
+    (whole,), _ = pair._sent(features, None, None)
+    (arrived,), _ = pair._sent(features, kept, None)
+    assert whole[~kept.expand_as(whole)].any()
+    assert torch.equal(arrived, torch.where(kept, whole, 0))
 
 
 def trained(model: nn.Module, part: str, **more: Any) -> Finetuned:
@@ -336,9 +368,10 @@ def test_copies_are_images_of_the_same_kind(kind: torch.dtype) -> None:
     assert copies.shape == (80, 3, 16, 16) and copies.dtype == kind and torch.equal(copies, mixed(images, 2, seed=4))
     assert not torch.equal(copies[:40], copies[40:]) and not torch.equal(copies, mixed(images, 2, seed=5))
     assert copies.min() >= 0 and copies.max() <= (1 if kind == torch.float32 else 255)
-    for wrong in (lambda: mixed(images[0], 1), lambda: mixed(images, 0), lambda: mixed(images.to(torch.int32), 1)):
+    others = images[0], images[:, :1], images.repeat(1, 2, 1, 1), images.to(torch.int32), 3 * smooth(4, 0) - 1
+    for wrong, count in [(images, 0), *((other, 1) for other in others)]:
         with pytest.raises(InvalidArgumentError, match="mixed takes"):
-            wrong()
+            mixed(wrong, count)
 
 
 def test_some_copies_hold_two_images() -> None:
@@ -353,7 +386,19 @@ def test_learning_from_copies(classifier: nn.Module) -> None:
     seen, plain = (trained(classifier, "rear", iterations=6, copies=copies) for copies in (2, 0))
     name = "head.2.weight"
     assert not torch.equal(seen.model.state_dict()[name], plain.model.state_dict()[name])
-    assert seen.before.unsplit == plain.before.unsplit  # what is validated stays as it was
+
+
+@pytest.mark.usefixtures("short_fits")
+def test_copies_stand_for_what_is_learnt_from_only(classifier: nn.Module) -> None:
+    images, given = smooth(40, 0), []
+
+    def prepare(batch: Tensor) -> Tensor:
+        given.extend(batch)
+        return batch
+
+    finetune(classifier, "stem", images, part="rear", prepare=prepare, copies=2, **SHORT | {"iterations": 3})
+    were_given = [any(torch.equal(image, other) for other in given) for image in images]
+    assert all(were_given[36:]) and not any(were_given[:36])
 
 
 # Checkpoints

@@ -422,12 +422,15 @@ def test_first_messages_must_be_hello_and_come_in_time(hosted: Hosted) -> None:
 
 def test_calls_from_threads_all_come_in_order_and_wake_the_loop_once_together() -> None:
     async def run() -> tuple[list[tuple[int, int]], int, list[int]]:
-        loop, came, wakes = asyncio.get_running_loop(), [], []
+        loop, came, wakes, failing = asyncio.get_running_loop(), [], [], []
         calls = Calls(loop)
         for n in range(8):  # the loop does not run meanwhile
             calls.put(lambda n=n: wakes.append((n, loop.time())))
         scheduled = len(loop._ready)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        calls.put(failing.append)  # without an argument: raises
+        calls.put(failing.append, "after")
+        loop.set_exception_handler(lambda _, context: failing.append(type(context["exception"])))
 
         def put(number: int) -> None:
             for n in range(500):
@@ -435,6 +438,7 @@ def test_calls_from_threads_all_come_in_order_and_wake_the_loop_once_together() 
 
         await asyncio.gather(*(asyncio.to_thread(put, number) for number in range(4)))
         await asyncio.sleep(0.01)
+        assert failing == [TypeError, "after"], "one that raises ends none of the others"
         return came, scheduled, [n for n, _ in wakes]
 
     came, scheduled, together = asyncio.run(run())

@@ -14,6 +14,7 @@ from featcomp.calibration.search import FINEST, Climb, Search, describe, pareto
 from featcomp.calibration.target import Target
 from featcomp.calibration.trials import Images, Trial
 from featcomp.errors import InvalidArgumentError
+from featcomp.fingerprint import fingerprint
 from featcomp.importance import Attention
 from featcomp.importance.borrow import device_of
 from featcomp.metric import Metric, metric_of
@@ -142,11 +143,11 @@ def explore(
     shapes = [image.shape for image in images]
     example = images[shapes.index(max(shapes, key=shapes.count))][None].to(device_of(model))  # of the usual size
     halves = split(model, at, example)
+    if belongs_to is not None:
+        belongs_to.check_model(fingerprint(model, halves.at, halves.tensors))
     task = task or _guessed(halves, example)
     learn, check = _divided(model, halves, images, labels, task, metric, seed)
     basis = Basis(learn, attention)
-    if belongs_to is not None:
-        belongs_to.check_model(basis.fingerprint)
     climb = Climb(basis, check, target, search or Search())
     climb.advance = lambda what: progress(what, min(0.8, 0.8 * len(climb.trials) / _USUAL_TRIALS))
     setting = climb.run().setting

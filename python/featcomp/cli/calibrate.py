@@ -140,6 +140,9 @@ def finetune(
     copies: Annotated[int, typer.Option(help="Mixed copies in place of each image; 0: as they are.", min=0)] = 3,
     learning_rate: Annotated[float | None, typer.Option(help="Greatest rate.")] = None,
     rate_weight: Annotated[float | None, typer.Option(help="What a bit per element is worth, for --part both.")] = None,
+    box_weight: Annotated[float | None, typer.Option(help="What boxes weigh against scores: 5, 20 for exact ones.")] = (
+        None
+    ),
     relative_step: Annotated[float | None, typer.Option(help="Quantisation step over the root mean square.")] = None,
     seed: Seed = 0,
     checkpoint: Annotated[Path | None, typer.Option(help="Written at every check; goes on from it if it is there.")] = (
@@ -164,6 +167,7 @@ def finetune(
         "copies": copies,
         "learning_rate": learning_rate,
         "rate_weight": rate_weight,
+        "box_weight": box_weight,
         "relative_step": relative_step,
         "seed": seed,
     }

@@ -51,14 +51,16 @@ def finetune(
 ) -> Finetuned:
     """Train a copy of a model for what travels between its halves; the model itself is its teacher.
 
-    Three parts can learn. "rear": the front stays as it is, the rear gets used to rounded features and to reduced
-    positions. "both": front and rear together learn features that the entropy coder makes small (`RateModel`). "all":
-    the whole model, on images that `degrade` has spoilt, which is what an image codec is to be compared with.
+    Three parts can learn. "rear": the front stays as it is, the rear gets used to rounded features, and with `masked=`
+    or `masks=` to reduced positions. "both": front and rear together learn features that the entropy coder makes small
+    (`RateModel`). "all": the whole model, on images that `degrade` has spoilt, which is what an image codec is to be
+    compared with.
 
     Args:
         model: in eval mode; it is left as it is.
         at: the split, as for `featcomp.split.split`; not needed for "all".
-        images: [N, 3, H, W], or batches of them, as `prepare` takes them; a few hundred or more.
+        images: [N, 3, H, W], or batches of them, as `prepare` takes them; a few hundred or more. With `copies=` they
+            are uint8, or floating point in [0, 1].
         part: "rear", "both" or "all".
         task: what the model's outputs are; guessed if not given.
         loss: a function of (output, targets) to a scalar, in place of the distance from the teacher's output. Without
@@ -69,7 +71,7 @@ def finetune(
         validation_truth: for each of them, what the metric scores against; without it the original model's own results.
         metric: how results are scored; the task's usual one if not given.
         step: an absolute quantisation step for each tensor that crosses, in place of the recipe's relative one.
-        masks: bool [N, 1, h, w], True = kept, for each image, in place of random ones.
+        masks: bool [N, 1, h, w], True = kept, for each image, in place of those that `masked` draws.
         degrade: from one image, as given, to the same shape and type; called once for each image.
         prepare: from a batch of images to the model's input; by default uint8 becomes float in [0, 1].
         checkpoint: a file to write at every check, and to go on from if it is there: with the same result.
@@ -106,7 +108,7 @@ def finetune(
         held.degrade(degrade)
     with torch.no_grad():
         task = task or guess_task(model(training.clean(torch.arange(min(2, len(training))))))
-    distance = loss or distillation(task)
+    distance = loss or distillation(task, recipe.box_weight)
     metric = metric or _usual_metric(task)
 
     pair = Pair(model, at, part, recipe)

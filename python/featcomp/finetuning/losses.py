@@ -32,11 +32,13 @@ def distillation(task: Task, box_weight: float = 5.0) -> Distance:
 
     Args:
         task: what the outputs are.
-        box_weight: how much boxes count; 5 suits a rate-trained pair judged at an overlap of 0.5, 20 exact boxes.
+        box_weight: how much boxes count, >= 0; 5 suits a rate-trained pair judged at an overlap of 0.5, 20 exact boxes.
 
     Raises:
-        InvalidArgumentError: neither; a loss has to be given.
+        InvalidArgumentError: neither (a loss has to be given), or a weight that is none.
     """
+    if not 0 <= box_weight < float("inf"):
+        raise InvalidArgumentError(f"box_weight must be a finite number, 0 or more, not {box_weight}")
     if isinstance(task, Classification):
         return lambda output, reference: _classes(task, output, reference)
     if isinstance(task, Detection) and task.read in _ALIGNED:

@@ -9,6 +9,7 @@ from featcomp.errors import InvalidArgumentError
 
 _TINT, _LIGHT = 0.35, 0.15
 _SHARE, _MOST = 0.7, 0.5
+_CHUNK = 64
 
 
 def mixed(images: Tensor, copies: int, seed: int = 0) -> Tensor:
@@ -28,22 +29,33 @@ def mixed(images: Tensor, copies: int, seed: int = 0) -> Tensor:
     Raises:
         InvalidArgumentError: other images.
     """
-    if images.dim() != 4 or copies < 1 or not (images.dtype == torch.uint8 or images.is_floating_point()):
+    if images.dim() != 4 or images.shape[1] != 3 or copies < 1:
         raise InvalidArgumentError(f"mixed takes [N, 3, H, W] and 1 copy or more, not {list(images.shape)}, {copies}")
+    if images.dtype != torch.uint8 and not (images.is_floating_point() and 0 <= images.amin() <= images.amax() <= 1):
+        raise InvalidArgumentError("mixed takes images of uint8, or floating point in [0, 1]: not normalised ones")
     random = torch.Generator().manual_seed(seed)
     return torch.cat([_copy(images, random) for _ in range(copies)])
 
 
 def _copy(images: Tensor, random: torch.Generator) -> Tensor:
-    most = 255 if images.dtype == torch.uint8 else 1
+    """One copy of each; a few at a time, since an image takes several times its room on the way."""
 
     def draw(*shape: int) -> Tensor:
-        drawn: Tensor = torch.rand(len(images), *shape, generator=random).to(images.device)
+        drawn: Tensor = torch.rand(len(images), *shape, generator=random)
         return drawn
 
-    shown = images.float() / most
-    shown = torch.where(draw(1, 1, 1) < 0.5, shown.flip(-1), shown)
-    shown = (shown * (1 + _TINT * (2 * draw(3, 1, 1) - 1)) + _LIGHT * (2 * draw(1, 1, 1) - 1)).clamp(0, 1)
+    mirrored, tint, light = draw(1, 1, 1) < 0.5, 1 + _TINT * (2 * draw(3, 1, 1) - 1), _LIGHT * (2 * draw(1, 1, 1) - 1)
     share = torch.where(draw(1, 1, 1) < _SHARE, _MOST * draw(1, 1, 1), 0)
-    shown.lerp_(shown[torch.randperm(len(images), generator=random).to(images.device)], share)
-    return (shown * most).round().to(torch.uint8) if images.dtype == torch.uint8 else shown.to(images.dtype)
+    others = torch.randperm(len(images), generator=random)
+    most = 255 if images.dtype == torch.uint8 else 1
+
+    def shown(chosen: Tensor) -> Tensor:
+        some = images[chosen.to(images.device)].float() / most
+        some = torch.where(mirrored[chosen].to(some.device), some.flip(-1), some)
+        return (some * tint[chosen].to(some.device) + light[chosen].to(some.device)).clamp_(0, 1)
+
+    copies = torch.empty_like(images)
+    for chosen in torch.arange(len(images)).split(_CHUNK):
+        both = torch.lerp(shown(chosen), shown(others[chosen]), share[chosen].to(images.device)) * most
+        copies[chosen.to(images.device)] = (both.round() if most == 255 else both).to(images.dtype)
+    return copies

@@ -91,7 +91,7 @@ class Pair(nn.Module):
         self.predictors = self._fit(training, original=True)
         if self.part == "both":
             for predictor, moment in zip(self.predictors, moments, strict=True):
-                self.rates.append(RateModel(predictor, signed=moment.least < 0).to(device))
+                self.rates.append(RateModel(predictor, signed=moment.signed).to(device))
 
     def _fit(self, training: Examples, original: bool) -> list[Predictor]:
         """A predictor for each tensor, as calibration would fit them."""

@@ -21,6 +21,7 @@ class Recipe:
         learning_rate: greatest rate of Adam for the model's weights; rises first, falls along a cosine then.
         rate_learning_rate: the same for the rate model.
         rate_weight: error that a bit per element of the feature map is worth; only the part "both" is charged.
+        box_weight: what a detection's boxes weigh against its scores, see `distillation`.
         relative_step: quantisation step of each tensor as a multiple of the root mean square that the original model's
             feature map has over the training images.
         step_spread: the step of an iteration is drawn around that one, at most by so many octaves.
@@ -42,6 +43,7 @@ class Recipe:
     learning_rate: float = 1e-3
     rate_learning_rate: float = 3e-3
     rate_weight: float = 0.0
+    box_weight: float = 5.0
     relative_step: float = 3.0
     step_spread: float = 0.0
     offset: float = 0.5
@@ -66,8 +68,8 @@ class Recipe:
         for name in ("masked", "reduced", "average", "offset"):
             if not 0 <= getattr(self, name) <= (0.5 if name == "offset" else 1):
                 raise InvalidArgumentError(f"{name} is out of range: {getattr(self, name)}")
-        if self.rate_weight < 0 or self.step_spread < 0:
-            raise InvalidArgumentError("rate_weight and step_spread must not be negative")
+        if min(self.rate_weight, self.box_weight, self.step_spread) < 0:
+            raise InvalidArgumentError("rate_weight, box_weight and step_spread must not be negative")
 
 
 RECIPES: dict[Part, Recipe] = {

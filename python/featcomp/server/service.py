@@ -74,7 +74,7 @@ class Calls:
         self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 
     def put(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have the loop call it."""
+        """Have the loop call it, as `call_soon_threadsafe` does."""
         with self._lock:
             self._waiting.append((function, arguments))
             first = len(self._waiting) == 1
@@ -85,7 +85,7 @@ class Calls:
         with self._lock:
             calls, self._waiting = self._waiting, deque()
         for function, arguments in calls:
-            function(*arguments)
+            self._loop.call_soon(function, *arguments)  # so that one that raises ends none of the others
 
 
 class Service:
@@ -112,7 +112,7 @@ class Service:
         self.streams: set[Stream] = set()  # those that are open
         self.started = time.monotonic()
         self.draining = asyncio.Event()
-        self.calls = Calls(asyncio.get_running_loop())
+        self._calls = Calls(asyncio.get_running_loop())
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server takes."""
@@ -145,18 +145,29 @@ class Service:
             reason = f"more than {self._config.limits.connection_frames_per_second:g} frames a second"
             await self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{reason}: wait {seconds:.3f} s")
         answered = asyncio.get_running_loop().create_future()
-
-        def done(job: Job, outcome: Any) -> None:
-            self.calls.put(_fulfil, answered, (job, outcome))
-
+        done = self.answering(agreed, lambda job, outcome: _fulfil(answered, (job, outcome)))
         lane = agreed.engine.open(1)
         try:
             self._take(agreed, lane, frame, done, remaining=context.time_remaining())
-            job, outcome = await answered
-            agreed.metrics.observe(job.seconds)
-            return await self._result(agreed, frame, job, outcome)
+            return await self._result(agreed, frame, *await answered)
         finally:
             agreed.engine.close(lane)
+
+    def answering(self, agreed: Agreed, take: Callable[[Job, Any], None]) -> Callable[[Job, Any], None]:
+        """What an engine calls, from any thread, with a frame's outcome: `take` then gets it on the loop.
+
+        The frame's times are counted after what waits for the outcome was woken, whatever becomes of the answer.
+        """
+
+        def answered(job: Job, outcome: Any) -> None:
+            take(job, outcome)
+            asyncio.get_running_loop().call_soon(agreed.metrics.observe, job.seconds)
+
+        return lambda job, outcome: self._calls.put(answered, job, outcome)
+
+    def soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have the loop call something, from any thread."""
+        self._calls.put(function, *arguments)
 
     async def _stream(self, _: Any, context: grpc.aio.ServicerContext) -> None:
         who = await self._admit(context)
@@ -358,9 +369,10 @@ class Stream:
             self._unanswered += 1
             self._counts["packet_bytes"] += len(frame.packet)
 
-            def done(job: Job, outcome: Any, frame: pb.Frame = frame) -> None:
-                service.calls.put(self._answers.put_nowait, (frame, job, outcome))
+            def take(job: Job, outcome: Any, frame: pb.Frame = frame) -> None:
+                self._answers.put_nowait((frame, job, outcome))
 
+            done = service.answering(self._agreed, take)
             if (seconds := bucket.wait()) > 0:
                 if self._live:
                     done(Job(b"", done), FrameError(pb.Failure.RATE, f"too many frames: wait {seconds:.3f} s"))
@@ -385,7 +397,6 @@ class Stream:
                 failed = result.HasField("failure")
                 self._counts[pb.Failure.Kind.Name(result.failure.kind) if failed else "OUTPUT"] += 1
                 await self._context.write(pb.ToEdge(result=result))
-                self._agreed.metrics.observe(job.seconds)
                 self._unanswered -= 1
                 self._slots.release()
                 if self._agreed.maps is not None and job.features is not None:
@@ -401,7 +412,7 @@ class Stream:
 
     def _mapper(self) -> Callable[[pb.Map], None]:
         """What sends a map on this stream, from any thread."""
-        return lambda made: self._service.calls.put(self._answers.put_nowait, pb.ToEdge(map=made))
+        return lambda made: self._service.soon(self._answers.put_nowait, pb.ToEdge(map=made))
 
     async def _announce_drain(self) -> None:
         await self._service.draining.wait()
