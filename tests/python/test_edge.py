@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -137,7 +140,9 @@ def test_a_draining_server_hands_its_edges_over(hosted: Hosted, images: torch.Te
     assert sequences == list(range(60)) and edge.counts["resent"] == 0, "what it had got, it answered"
 
 
-def test_a_reset_connection_is_made_again(hosted: Hosted, images: torch.Tensor) -> None:
+def test_a_reset_connection_is_made_again(
+    hosted: Hosted, images: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
     with (
         serve(hosted) as server,
         FaultyLink(server.address) as link,
@@ -149,6 +154,9 @@ def test_a_reset_connection_is_made_again(hosted: Hosted, images: torch.Tensor) 
             if len(sequences) in (10, 25):
                 link.reset()
         assert sorted(sequences) == list(range(40)) and edge.counts["connections"] == 3
+    said = [record.getMessage() for record in caplog.records if record.name == "featcomp.edge"]
+    assert [line.split(" to ")[0] for line in said] == ["no connection", "connected"] * 2
+    assert f"to {link.address} (" in said[0] and "trying again" in said[0] and "0 frames were dropped" in said[1]
 
 
 def test_a_vanished_peer_is_noticed(hosted: Hosted, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +378,8 @@ def test_folders_and_videos(tmp_path: Path) -> None:
         if len(seen) == 4:
             time.sleep(0.1)  # five frames' time: the next ones are over
     assert 0.15 < time.monotonic() - start < 1 and len(seen) < 12 and seen[-1] == "clip.avi/11"
-    for bad in ("nowhere", "scenes://pictures", "scenes://video?speed=3"):
+    (tmp_path / "empty").mkdir()
+    for bad in ("nowhere", "scenes://pictures", "scenes://video?speed=3", str(tmp_path / "empty")):
         with pytest.raises(InvalidArgumentError):
             open_source(bad)
     (tmp_path / "text.mp4").write_text("no video")
@@ -378,7 +387,8 @@ def test_folders_and_videos(tmp_path: Path) -> None:
         open_source(str(tmp_path / "text.mp4"))
 
 
-def test_the_command_sends_scenes_and_saves_results(tmp_path: Path) -> None:
+def test_the_command_sends_scenes_and_saves_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featcomp.logs.log_to_stderr", lambda: None)  # it would outlive the test
     hosted = Hosted("default", load(), "stride16", example=torch.zeros(1, 3, 256, 256))
     saved, config = tmp_path / "results.jsonl", tmp_path / "edge.toml"
     with serve(hosted) as server:
@@ -390,6 +400,21 @@ def test_the_command_sends_scenes_and_saves_results(tmp_path: Path) -> None:
     assert [row["sequence"] for row in rows] == [0, 1, 2, 3]
     assert all(row["packet_bytes"] < 2000 and row["objects"] for row in rows)
     assert json.loads(done.stdout.splitlines()[-1])["answers"] == {"results": 4}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_command_tells_what_became_of_the_frames(number: int) -> None:
+    hosted = Hosted("default", load(), "stride16", example=torch.zeros(1, 3, 256, 256))
+    with serve(hosted) as server:
+        command = [sys.executable, "-c", "from featcomp.cli import app; app()", "edge", "--server", server.address]
+        options = ["--plaintext", "--source", "scenes://video", "--frames", "1500", "--fps", "5", "--threads", "1"]
+        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(number)
+        rest = process.stdout.readlines()
+        assert process.wait(10) == 0 and " bytes " in first
+    assert json.loads(rest[-1])["link"]["sent"] < 100
 
 
 def test_plaintext_stays_on_this_machine(hosted: Hosted) -> None:

@@ -177,11 +177,13 @@ class _Outer(Settings):
 def test_settings_come_from_a_file_and_flags(tmp_path: Path) -> None:
     path = tmp_path / "some.toml"
     path.write_text('name = "file"\n[inner]\nfile = "key.pem"\ncount = 4\n')
+    (tmp_path / "key.pem").touch()
     read = read_settings(_Outer, path, {"name": "flag", "inner": {"count": 5}})
     assert (read.name, read.inner.count, read.inner.file) == ("flag", 5, tmp_path / "key.pem")
     path.write_text("[inner]\ncuont = 4\n")
     with pytest.raises(InvalidArgumentError, match=r"inner\.cuont"):
         read_settings(_Outer, path, {})
-    path.write_text("[inner\n")
-    with pytest.raises(InvalidArgumentError, match="not TOML"):
-        read_settings(_Outer, path, {})
+    for damaged in (b"[inner\n", b"\xff\xfe"):
+        path.write_bytes(damaged)
+        with pytest.raises(InvalidArgumentError, match="not TOML"):
+            read_settings(_Outer, path, {})

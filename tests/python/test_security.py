@@ -85,13 +85,13 @@ def test_tls_and_mutual_tls(hosted: Hosted, images: torch.Tensor, authority: Pat
     with serve(hosted, tls=tls_of(authority)) as server:
         assert len(list(client(hosted, server, tls=anonymous).run(images))) == 4
         assert not client(hosted, server, tls=anonymous).infer(images[0]).failure
-        for settings in ({"tls": mistrusting}, {"plaintext": True}):
-            with client(hosted, server, **settings) as edge, pytest.raises(ConnectionFailedError):
+        for settings, hint in (({"tls": mistrusting}, "not of this authority"), ({"plaintext": True}, "may want TLS")):
+            with client(hosted, server, **settings) as edge, pytest.raises(ConnectionFailedError, match=hint):
                 list(edge.run(images))
     with serve(hosted, tls=tls_of(authority, mutual=True)) as server:
         assert len(list(client(hosted, server, tls=own).run(images))) == 4
         for tls in (anonymous, forged):
-            with client(hosted, server, tls=tls) as edge, pytest.raises(ConnectionFailedError):
+            with client(hosted, server, tls=tls) as edge, pytest.raises(ConnectionFailedError, match="--certificate"):
                 list(edge.run(images))
         assert server.metrics.frames.labels("small")._value.get() == 4
 
@@ -174,6 +174,10 @@ def test_token_files_are_checked(tmp_path: Path) -> None:
     assert read_token(tokens_file(tmp_path / "own", f"door {FIRST}")) == FIRST
     with pytest.raises(SecurityError):
         read_token(tokens_file(tmp_path / "own", ""))
+    own = tokens_file(tmp_path / "own", FIRST)
+    own.chmod(0o604)
+    with pytest.raises(SecurityError, match="chmod"):
+        read_token(own)
 
 
 def test_keys_must_be_private_and_fit(authority: Path, stranger: Path, tmp_path: Path) -> None:
@@ -185,6 +189,16 @@ def test_keys_must_be_private_and_fit(authority: Path, stranger: Path, tmp_path:
     key.chmod(0o644)
     with pytest.raises(SecurityError, match="chmod"):
         check_pair(authority / "server.pem", key)
+
+
+def test_an_authority_must_be_one(hosted: Hosted, images: torch.Tensor, authority: Path) -> None:
+    no_certificate = authority / "server.key"
+    with pytest.raises(SecurityError, match="holds no certificate"):
+        serve(hosted, tls=tls_of(authority).model_copy(update={"client_authority": no_certificate}))
+    with serve(hosted, tls=tls_of(authority)) as server:
+        edge = client(hosted, server, tls=EdgeTls(authority=no_certificate), connect_seconds=30)
+        with edge, pytest.raises(SecurityError, match="holds no certificate"):
+            list(edge.run(images))
 
 
 def test_the_command_makes_certificates(tmp_path: Path) -> None:

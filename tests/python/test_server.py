@@ -456,10 +456,13 @@ def test_buckets_hold_a_rate() -> None:
 
 def test_configurations_are_checked(tmp_path: Path) -> None:
     cases = {
-        "either tls": {},
+        "give tls": {},
         "loopback": {"plaintext": True, "listen": "0.0.0.0:50051"},
         "names of their own": {"plaintext": True, "models": [{"name": "a"}, {"name": "a"}]},
-        "models.0.sizes.0": {"plaintext": True, "models": [{"sizes": ["256"]}]},
+        "models.0.sizes.0: expected HEIGHTxWIDTH": {"plaintext": True, "models": [{"sizes": ["256"]}]},
+        "listen: expected HOST:PORT": {"plaintext": True, "listen": "localhost"},
+        "plaintxt: there is no such setting, did you mean 'plaintext'": {"plaintxt": True},
+        "tokens: there is no file": {"plaintext": True, "tokens": str(tmp_path / "tokens")},
         "batching.max_batch": {"plaintext": True, "batching": {"max_batch": 0}},
         "limits.stream": {"plaintext": True, "limits": {"stream": 1}},
     }
@@ -468,6 +471,7 @@ def test_configurations_are_checked(tmp_path: Path) -> None:
             ServerConfig.read(None, flags)
     file = tmp_path / "serve.toml"
     file.write_text('plaintext = true\n[[models]]\nname = "a"\nprofile = "a.profile"\n[batching]\nmax_batch = 3\n')
+    (tmp_path / "a.profile").touch()
     config = ServerConfig.read(file, {"batching": {"queue": 5}})
     assert config.models[0].profile == tmp_path / "a.profile"
     assert (config.batching.max_batch, config.batching.queue) == (3, 5)
@@ -484,7 +488,7 @@ def test_check_tells_what_would_be_served() -> None:
 def test_a_taken_port_is_told(hosted: Hosted) -> None:
     with serve(hosted) as server:
         other = Server(ServerConfig(plaintext=True, listen=server.address), [hosted])
-        with pytest.raises(ServerError, match="cannot listen"):
+        with pytest.raises(ServerError, match=r"cannot listen on .*: Address already in use"):
             other.start()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +28,8 @@ _BY_SERVER = {"importance": None, "threshold": None, "bands": ()}  # a profile's
 def edge(
     config: Annotated[Path | None, typer.Option(help="A TOML file; flags win over it.", **_File)] = None,
     source: Annotated[
-        str | None, typer.Option(help="A folder, a video file, camera://0, rtsp://..., or scenes://video.")
+        str | None,
+        typer.Option(help="A folder, a video file, camera://0 (the default), rtsp://..., or scenes://video."),
     ] = None,
     server: Annotated[str | None, typer.Option(help="The server's address.", metavar="HOST:PORT")] = None,
     plaintext: Annotated[bool, typer.Option("--plaintext", help="No TLS; on loopback only.")] = False,
@@ -44,7 +45,12 @@ def edge(
     ] = None,
     deadline_seconds: Annotated[float | None, typer.Option(help="After it a result is worthless.")] = None,
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH to scale images to.", metavar="HxW")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second of files.")] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second of files; with --policy reliable as fast as they are answered, if not given."
+        ),
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="At most so many.")] = None,
     model: Annotated[str | None, typer.Option(help="plain, fpn (embedded), or package.module:factory.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file with its weights.", **_File)] = None,
@@ -65,7 +71,10 @@ def edge(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the summary only.")] = False,
 ) -> None:
-    """Send what a camera sees to a server, and print what comes back. Settings: docs/deploy.md."""
+    """Send what a camera sees to a server, and print what comes back; at its end, or when it is stopped, a summary.
+
+    Lost and new connections are told on stderr, as lines of JSON. Settings: docs/deploy.md.
+    """
     import torch
 
     from featcomp.cli.model import EMBEDDED_SIZE, is_embedded, named_model, parse_size
@@ -75,6 +84,7 @@ def edge(
     quiet_grpc()
     from featcomp.edge import EdgeClient, open_source
     from featcomp.edge.command import EdgeCommand
+    from featcomp.logs import log_to_stderr
     from featcomp.process import suit_threads
     from featcomp.profile import Profile
 
@@ -114,10 +124,12 @@ def edge(
         size=parse_size(settings.size or (EMBEDDED_SIZE if embedded else None)),
         fps=settings.fps,
         frames=settings.frames,
-        realtime=settings.policy == "live",
+        realtime=settings.policy == "live" or settings.fps is not None,
     )
     kinds: Counter[str] = Counter()
+    log_to_stderr()
     with (
+        _until_stopped(),
         save.open("a") if save else nullcontext() as file,
         _view(view_to, embedded, settings.policy) if view or view_to else nullcontext() as shown,
         EdgeClient(encoder, settings, on_frame=shown.frame if shown else None) as client,
@@ -133,6 +145,20 @@ def edge(
             if not quiet:
                 typer.echo(_line(row))
     typer.echo(json.dumps({"link": dict(client.counts), "answers": dict(kinds)}))
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """SIGINT and SIGTERM end what runs in it, and nothing else: a camera has no end of its own."""
+    import signal
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _view(recording: Path | None, embedded: bool, policy: str) -> View:

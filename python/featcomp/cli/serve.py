@@ -50,9 +50,9 @@ def serve(
     import torch
 
     quiet_grpc()
+    from featcomp.logs import log_to_stderr
     from featcomp.process import suit_threads
     from featcomp.server import Server, ServerConfig
-    from featcomp.server.logs import log_to_stderr
 
     suit_threads()
     if threads:

@@ -20,6 +20,7 @@ from featcomp.edge.connection import (
     is_temporary,
     metadata,
     open_channel,
+    reason,
     refused,
     unary,
 )
@@ -346,7 +347,7 @@ class EdgeClient:
                 if again and time.monotonic() + delay < limit:
                     time.sleep(delay)
                 elif again or error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise ConnectionFailedError(f"{self.config.address}: {error.details()}") from error
+                    raise ConnectionFailedError(f"{self.config.address}: {reason(error)}") from error
                 else:
                     self._identifier = b""
                     raise refused(error) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from featcomp.edge.config import EdgeConfig
 from featcomp.extras import needs
@@ -12,7 +12,7 @@ from featcomp.extras import needs
 with needs("edge"):
     from pydantic import Field
 
-    from featcomp.protocol.settings import File, Settings, read_settings
+    from featcomp.protocol.settings import File, Settings, Size, read_settings
 
 
 class EncoderSettings(Settings):
@@ -44,7 +44,7 @@ class EdgeCommand(EdgeConfig):
         source: see `featcomp.edge.open_source`.
         policy: "live" here, if not told otherwise.
         size: HEIGHTxWIDTH to scale images to; the embedded detector's is 256x256.
-        fps: frames a second of files.
+        fps: frames a second of files; a reliable edge that is not given it sends them as fast as it can.
         frames: at most so many.
         model, weights, at, profile: as of the server.
         encoder: how it reduces and quantises.
@@ -52,7 +52,7 @@ class EdgeCommand(EdgeConfig):
 
     source: str = "camera://0"
     policy: Literal["live", "reliable"] = "live"
-    size: Annotated[str, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")] | None = None
+    size: Size | None = None
     fps: float | None = Field(None, gt=0)
     frames: int | None = Field(None, ge=1)
     model: str = "plain"

@@ -11,7 +11,7 @@ with needs("edge"):
     from pydantic import Field, model_validator
 
     from featcomp.protocol.credentials import SecurityError, require_loopback
-    from featcomp.protocol.settings import File, Settings
+    from featcomp.protocol.settings import Address, File, Settings
 
 
 class EdgeTls(Settings):
@@ -74,7 +74,7 @@ class EdgeConfig(Settings):
         result_bytes: largest message that is taken.
     """
 
-    address: str = Field("127.0.0.1:50051", pattern=r"^(unix:.+|.+:\d{1,5})$")
+    address: Address = "127.0.0.1:50051"
     plaintext: bool = False
     tls: EdgeTls | None = None
     token: File | None = None

@@ -26,6 +26,22 @@ class ConnectionFailedError(FeatcompError, ConnectionError):
     """The server could not be reached, or not for long enough."""
 
 
+_HINTS = {
+    "Socket closed": "the server may want TLS (--authority), or a certificate of yours that its authority signed "
+    "(--certificate, --key)",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not of this authority (--authority)",
+    "WRONG_VERSION_NUMBER": "the server speaks plaintext",
+    "Hostname Verification": "the server's certificate has another name (tls.server_name)",
+}
+
+
+def reason(error: grpc.RpcError) -> str:
+    """What gRPC says of a failure, and what usually is behind its words."""
+    said = error.details() or error.code().name
+    hints = [hint for words, hint in _HINTS.items() if words in said]
+    return f"{said} ({hints[0]})" if hints else said
+
+
 class RefusedError(FeatcompError, RuntimeError):
     """The server refuses this edge, and would refuse it again: `status` is gRPC's, the message tells why."""
 

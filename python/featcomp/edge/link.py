@@ -17,6 +17,7 @@ from featcomp.edge.connection import (
     is_temporary,
     metadata,
     open_channel,
+    reason,
     refused,
     stream,
 )
@@ -88,6 +89,7 @@ class Link:
         self._finishing = False
         self._closed = False
         self._error: Exception | None = None
+        self._told = False  # that there is no connection
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._guarded, name="featcomp-link", daemon=True)
         self._thread.start()
@@ -144,6 +146,10 @@ class Link:
             self._thread.join()
 
     @property
+    def _lost(self) -> int:
+        return self.counts["dropped"] + self.counts["expired"]
+
+    @property
     def _over(self) -> bool:
         return self._closed or self._error is not None
 
@@ -172,12 +178,15 @@ class Link:
                     break
                 if self._welcome is not None:  # it worked for a while
                     lost_at, waits, self._patience = time.monotonic(), delays(), self._config.outage_seconds
+                said = reason(error) if error is not None else "the server closed the stream"
                 full = error is not None and is_full(error) and self._welcome is None
                 if error is not None and not (is_temporary(error) or full or self._timed_out):
                     self._error = refused(error)
                 elif time.monotonic() - lost_at >= self._patience:
-                    said = error.details() if error is not None else "the server closes every stream"
                     self._error = ConnectionFailedError(f"{self._config.address}: {said}")
+                elif self._welcome is not None or not self._told:
+                    self._told = True
+                    _LOGGER.warning("no connection to %s (%s): trying again", self._config.address, said)
                 if self._error is not None:
                     self._change.notify_all()
                     break
@@ -286,6 +295,9 @@ class Link:
         with self._change:
             self._welcome = welcome
             self.counts["connections"] += 1
+            if self._told:
+                self._told = False
+                _LOGGER.warning("connected to %s, %d frames were dropped so far", self._config.address, self._lost)
             self._change.notify_all()
 
     def _take_result(self, result: pb.Result) -> None:

@@ -65,7 +65,9 @@ def open_source(
         device = (parts.path or parts.netloc) if parts.scheme == "camera" else where
         return itertools.islice(_scaled(_Camera(int(device) if device.isdecimal() else device), size), frames)
     elif (path := Path(where)).is_dir():
-        images, rate = ((read_image(file), file.name) for file in image_files(path)), fps or _FOLDER_FPS
+        if not (files := list(image_files(path))):
+            raise InvalidArgumentError(f"there are no images in the folder {path}")
+        images, rate = ((read_image(file), file.name) for file in files), fps or _FOLDER_FPS
     elif path.is_file():
         images, rate = _video(path)
         rate = fps or rate

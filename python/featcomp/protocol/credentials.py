@@ -122,8 +122,7 @@ class Tokens:
 
 
 def _read_tokens(path: Path) -> list[tuple[str, bytes]]:
-    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise SecurityError(f"{path} holds tokens and may be read or written by everybody: chmod o-rw {path}")
+    check_private(path)
     entries = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         words = line.partition("#")[0].split()
@@ -145,8 +144,9 @@ def read_token(path: Path) -> str:
     """An edge's own token: the only word of a file, or the last word of its only line.
 
     Raises:
-        SecurityError: there is none.
+        SecurityError: there is none, or others than the owner and the group may read it.
     """
+    check_private(path)
     words = path.read_text().split()
     if not 1 <= len(words) <= 2:
         raise SecurityError(f"{path} should hold one token")
@@ -171,7 +171,7 @@ def server_credentials(
 
     def read() -> grpc.ServerCertificateConfiguration:
         check_pair(certificate, key)
-        authority = client_authority.read_bytes() if client_authority else None
+        authority = read_authority(client_authority) if client_authority else None
         return grpc.ssl_server_certificate_configuration([(key.read_bytes(), certificate.read_bytes())], authority)
 
     watched = Watched(files, read, failed)
@@ -196,13 +196,41 @@ def channel_credentials(
         authority: PEM with the authority of the server's certificate; None: those that gRPC trusts.
         certificate: PEM, for mutual TLS.
         key: PEM, its private key.
+
+    Raises:
+        SecurityError: a file is not what it should be.
     """
     if (certificate is None) != (key is None):
         raise InvalidArgumentError("mutual TLS needs a certificate and its key, both")
     if certificate and key:
         check_pair(certificate, key)
-    parts = [file.read_bytes() if file else None for file in (authority, key, certificate)]
-    return grpc.ssl_channel_credentials(*parts)
+    own = [file.read_bytes() if file else None for file in (key, certificate)]
+    return grpc.ssl_channel_credentials(read_authority(authority) if authority else None, *own)
+
+
+def read_authority(path: Path) -> bytes:
+    """The certificates of an authority, PEM.
+
+    Raises:
+        SecurityError: the file holds none.
+    """
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise SecurityError(f"{path} holds no certificate of an authority") from error
+    return path.read_bytes()
+
+
+def check_private(path: Path) -> None:
+    """Check that a secret is one.
+
+    Raises:
+        SecurityError: everybody may read or write the file.
+    """
+    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise SecurityError(f"{path} is secret and may be read or written by everybody: chmod o-rw {path}")
 
 
 def check_pair(certificate: Path, key: Path) -> None:
@@ -213,8 +241,7 @@ def check_pair(certificate: Path, key: Path) -> None:
     """
     import ssl
 
-    if key.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise SecurityError(f"the key {key} may be read or written by everybody: chmod o-rw {key}")
+    check_private(key)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, OSError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +19,32 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
-    return (info.context or {}).get("folder", Path()) / path.expanduser()
+    found: Path = (info.context or {}).get("folder", Path()) / path.expanduser()
+    if not found.is_file():
+        raise ValueError(f"there is no file {found}")
+    return found
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"unix:.+|.+:\d{1,5}", text):
+        raise ValueError(f"expected HOST:PORT or unix:PATH, not {text!r}")
+    return text
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
+        raise ValueError(f"expected HEIGHTxWIDTH, such as 256x256, not {text!r}")
+    return text
 
 
 File = Annotated[Path, AfterValidator(_beside)]
-"""A path; in a configuration file relative to the file's folder."""
+"""A file that there is; in a configuration file its path is relative to the file's folder."""
+
+Address = Annotated[str, AfterValidator(_address)]
+"""HOST:PORT or unix:PATH."""
+
+Size = Annotated[str, AfterValidator(_size)]
+"""HEIGHTxWIDTH of images."""
 
 
 class Settings(BaseModel):
@@ -37,13 +60,21 @@ def read_settings(kind: type[S], path: Path | None, flags: Mapping[str, Any]) ->
         InvalidArgumentError: with what is wrong in each setting.
     """
     try:
-        document = tomllib.loads(path.read_text()) if path else {}
+        document = tomllib.loads(path.read_text("utf-8")) if path else {}
         return kind.model_validate(_merged(document, flags), context={"folder": path.parent if path else Path()})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
-        wrong = (f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']}" for e in error.errors())
+        wrong = (": ".join(filter(None, (".".join(map(str, e["loc"])), _said(e, kind)))) for e in error.errors())
         raise InvalidArgumentError(f"{path or 'flags'}: {'; '.join(wrong)}") from error
+
+
+def _said(error: Any, kind: type[BaseModel]) -> str:
+    """One of pydantic's errors in our words."""
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    near = difflib.get_close_matches(str(error["loc"][-1]), kind.model_fields, 1) if len(error["loc"]) == 1 else []
+    return f"there is no such setting{f', did you mean {near[0]!r}?' if near else ''}"
 
 
 def _merged(document: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

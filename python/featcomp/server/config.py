@@ -13,7 +13,7 @@ with needs("server"):
     from pydantic import AfterValidator, Field, model_validator
 
     from featcomp.protocol.credentials import SecurityError, require_loopback
-    from featcomp.protocol.settings import File, Settings, read_settings
+    from featcomp.protocol.settings import Address, File, Settings, Size, read_settings
 
 _PAGE_PORT = 9464
 
@@ -37,7 +37,7 @@ class ServedModel(Settings):
     weights: File | None = None
     at: str = "stride16"
     profile: File | None = None
-    sizes: tuple[Annotated[str, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$")], ...] = ()
+    sizes: tuple[Size, ...] = ()
     device: str = "cpu"
 
 
@@ -98,7 +98,7 @@ class ServerConfig(Settings):
         models: what is served.
     """
 
-    listen: str = Field("127.0.0.1:50051", pattern=r"^(unix:.+|.+:\d{1,5})$")
+    listen: Address = "127.0.0.1:50051"
     plaintext: bool = False
     tls: Tls | None = None
     tokens: File | None = None
@@ -111,7 +111,7 @@ class ServerConfig(Settings):
     @model_validator(mode="after")
     def _secure(self) -> ServerConfig:
         if self.plaintext == (self.tls is not None):
-            raise ValueError("give either tls (certificate and key) or plaintext = true")
+            raise ValueError("give tls, a certificate and its key, or plaintext (--plaintext), on loopback only")
         if self.plaintext:
             try:
                 require_loopback(self.listen)

@@ -1,11 +1,8 @@
-"""Structured logs: one JSON object a line."""
+"""What the server logs: events with fields."""
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-import time
 from typing import Any
 
 LOGGER = logging.getLogger("featcomp.server")
@@ -15,23 +12,3 @@ def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Log an event with its fields."""
     if LOGGER.isEnabledFor(level):
         LOGGER.log(level, event, extra={"fields": fields})
-
-
-class JsonFormatter(logging.Formatter):
-    """Time (UTC), level, event and fields of a record as one line of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        document = {"time": f"{moment}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
-        document |= {"logger": record.name, "event": record.getMessage()} | getattr(record, "fields", {})
-        if record.exc_info:
-            document["exception"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str)
-
-
-def log_to_stderr(level: str = "info") -> None:
-    """Write the logs of everything as JSON lines to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,6 +57,17 @@ def _check_result(hosted: Hosted, most: int) -> None:
         raise ServerError(
             f"{hosted.name}: a result has {hosted.result_bytes:,} bytes, limits.result_bytes allows {most:,}"
         )
+
+
+def _check_free(address: str) -> None:
+    """Find out why an address cannot be listened on, which gRPC does not tell; raises OSError."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") or port == "0":
+        return
+    family, kind, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(where)
 
 
 class Server:
@@ -118,7 +130,8 @@ class Server:
             asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
         except (OSError, RuntimeError) as error:
             self._end()
-            raise ServerError(f"cannot listen on {self.config.listen}: {error}") from error
+            said = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise ServerError(f"cannot listen on {self.config.listen}: {said}") from error
         if self.config.metrics:
             try:
                 self._page = StatusPage(self.config.metrics, self.metrics.registry, self.status)
@@ -126,7 +139,8 @@ class Server:
                 self.stop(0)
                 raise ServerError(f"cannot show metrics on {self.config.metrics}: {error}") from error
             self.metrics_port = self._page.port
-        log("listening", address=self.address, models=sorted({h.name for h in self.hosted}), metrics=self.metrics_port)
+        page = f"http://{self.config.metrics.rpartition(':')[0]}:{self.metrics_port}" if self.config.metrics else None
+        log("listening", address=self.address, models=sorted({h.name for h in self.hosted}), metrics=page)
         return self
 
     def stop(self, seconds: float | None = None) -> None:
@@ -176,6 +190,7 @@ class Server:
         self._grpc = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.calls)
         self._grpc.add_generic_rpc_handlers((self._service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        _check_free(config.listen)
         if self._credentials is None:
             port = self._grpc.add_insecure_port(config.listen)
         else:
