@@ -17,6 +17,7 @@ from featcomp.errors import (
     UnsupportedVersionError,
 )
 from featcomp.extras import needs
+from featcomp.process import go_behind
 from featcomp.server.config import Batching
 from featcomp.server.hosted import Features, Hosted
 from featcomp.server.logs import LOGGER
@@ -169,6 +170,7 @@ class Engine:
             thread.join()
 
     def _decode_loop(self) -> None:
+        go_behind()
         while (taken := self._next()) is not None:
             lane, job = taken
             job.since = time.monotonic()

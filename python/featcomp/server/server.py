@@ -14,6 +14,7 @@ import torch
 from featcomp.errors import FeatcompError
 from featcomp.example import guess_example
 from featcomp.extras import needs
+from featcomp.process import go_behind
 from featcomp.profile import Profile
 from featcomp.protocol.credentials import Tokens, server_credentials
 from featcomp.protocol.methods import HEALTH_NAME, MARGIN_BYTES, common_options
@@ -124,7 +125,7 @@ class Server:
             own = (e for e in self._engines if isinstance(e, Engine) and e.hosted.makes_maps)
             self._maps = {engine: Maps(engine, self.metrics) for engine in own}
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="featcomp-server", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="featcomp-server", daemon=True)
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
@@ -169,6 +170,10 @@ class Server:
     def __exit__(self, *_: object) -> None:
         """Stop without waiting for streams."""
         self.stop(0)
+
+    def _run(self) -> None:
+        go_behind()
+        self._loop.run_forever()
 
     async def _open(self) -> None:
         config, limits = self.config, self.config.limits
