@@ -1,8 +1,8 @@
 """What Ray costs and gives: one process against a front with 1 and with 2 replicas, in turn, in the same run.
 
-The embedded detector, split at stride 16, images 256 x 256, plaintext on loopback, one thread for each rear. Throughput
-and added latency are measured as in bench/service.py: 8 reliable streams of packets that were coded before, and one
-live camera. Replicas have cores of their own only if the machine has them: `cores` tells.
+The embedded detector, split at stride 16, images 256 x 256, plaintext on loopback, one thread for each rear. What is
+measured is the throughput of 8 reliable streams of packets that were coded before, and the added latency of one live
+camera, both as bench/service.py makes them. Replicas have cores of their own only if the machine has them: `cores` tells.
 
 Writes bench/results/ray_app.json.
 """
