@@ -129,10 +129,10 @@ def edge(
     kinds: Counter[str] = Counter()
     log_to_stderr()
     with (
-        _until_stopped(),
         save.open("a") if save else nullcontext() as file,
         _view(view_to, embedded, settings.policy) if view or view_to else nullcontext() as shown,
         EdgeClient(encoder, settings, on_frame=shown.frame if shown else None) as client,
+        _until_stopped(),
     ):
         for result in client.run(images):
             if shown is not None:
