@@ -2,7 +2,8 @@
 
 The embedded detector, split at stride 16, images 256 x 256, plaintext on loopback, one thread for each rear. What is
 measured is the throughput of 8 reliable streams of packets that were coded before, and the added latency of one live
-camera, both as bench/service.py makes them. Replicas have cores of their own only if the machine has them: `cores` tells.
+camera, both as bench/service.py makes them. Replicas have cores of their own only if the machine has them: `cores`
+tells.
 
 Writes bench/results/ray_app.json.
 """
