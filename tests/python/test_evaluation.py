@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -48,6 +49,7 @@ from featcomp.evaluation.curve import bd_rate, bytes_at
 from featcomp.evaluation.features import Nncodec, Zstandard
 from featcomp.evaluation.findings import findings
 from featcomp.evaluation.image_codecs import image_codec
+from featcomp.evaluation.plot import Curve, Panel, rate_accuracy
 from featcomp.evaluation.samples import class_samples, coco_samples
 from featcomp.evaluation.video import video_codecs
 from featcomp.extras import MissingExtraError
@@ -526,3 +528,19 @@ def test_losses_of_a_model_that_finds_nothing_are_no_numbers():
     assert result.document()["points"][0]["losses"][0]["value"] is None
     assert result.bytes_at("grey", 0.5) is None and "says nothing" in findings(result)[0]
     assert MeanAveragePrecision().plain_bytes([{"labels": torch.zeros(3)}]) == [32]
+
+
+@pytest.mark.parametrize(
+    "name", ["AVIF", "stride 16, frozen, attention keeps {}", "a name of many words, as long as it gets {}"]
+)
+def test_plots_hold_their_legend(name: str) -> None:
+    curves = [Curve(name.format(n), [100, 1000], [0.7, 0.8], "#0072b2", True) for n in range(16)]
+    svg = rate_accuracy([Panel("mAP@0.5", 0.85, curves), Panel("mAP@[.5:.95]", 0.85, curves)])
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert found is not None
+    width, height = map(float, found.groups())
+    letters = 0.55 * 10  # of 10 px, on average
+    legend = re.findall(rf'x="([-\d.]+)" y="([-\d.]+)"[^>]*>({re.escape(name.split("{")[0])}[^<]*)<', svg)
+    assert len(legend) == 16
+    for x, y, text in legend:
+        assert 0 < float(x) < width - letters * len(text) and 0 < float(y) < height

@@ -15,7 +15,10 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc4c7d", "#e69f00", "#56b4e9", "#b
 """Colours that stay apart for colour-blind readers and on light and dark pages."""
 
 _TEXT = "#010203"
-_LEGEND_COLUMNS = 5
+_PANEL_INCHES = 5.5
+_UNSPLIT = "unsplit model"
+_LEGEND_INCHES, _LETTER_INCHES = 0.7, 0.078  # of a line's sample and the room around it, and of a letter of its name
+_MARGIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,15 @@ def rate_accuracy(panels: Sequence[Panel]) -> str:
         "ytick.color": _TEXT,
     }
     with rc_context(style):
-        rows = math.ceil(len(panels[0].curves) / _LEGEND_COLUMNS)
-        figure = Figure(figsize=(5.5 * max(len(panels), 1.6), 4.3 + 0.25 * rows), layout="constrained")
+        width = _PANEL_INCHES * max(len(panels), 1.6)
+        longest = max(len(name) for name in (_UNSPLIT, *(curve.name for curve in panels[0].curves)))
+        columns = max(1, int(width / (_LEGEND_INCHES + _LETTER_INCHES * longest)))
+        rows = math.ceil((len(panels[0].curves) + 1) / columns)
+        figure = Figure(figsize=(width, 4.3 + 0.25 * rows), layout="constrained")
         plots = figure.subplots(1, len(panels), squeeze=False)[0]
         for plot, panel in zip(plots, panels, strict=True):
             line = {"color": _TEXT, "linewidth": 0.9, "alpha": 0.55, "linestyle": (0, (1, 2))}
-            plot.axhline(panel.whole, label="unsplit model", **line)
+            plot.axhline(panel.whole, label=_UNSPLIT, **line)
             for curve in panel.curves:
                 if curve.intervals:
                     low, high = zip(*((one.low, one.high) for one in curve.intervals), strict=True)
@@ -86,7 +92,7 @@ def rate_accuracy(panels: Sequence[Panel]) -> str:
                 )
             plot.set_xscale("log")
             lowest = min((score for curve in panel.curves for score in curve.scores), default=0.0)
-            plot.set_ylim(bottom=max(0.0, lowest - 0.05), top=max(0.1, panel.whole + 0.05))
+            plot.set_ylim(bottom=max(0.0, lowest - _MARGIN), top=max(0.1, panel.whole + _MARGIN))
             plot.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             plot.xaxis.set_minor_formatter(NullFormatter())
@@ -95,7 +101,7 @@ def rate_accuracy(panels: Sequence[Panel]) -> str:
             plot.grid(color=_TEXT, alpha=0.12, linewidth=0.7)
             plot.spines[["top", "right"]].set_visible(False)
         handles, labels = plots[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
