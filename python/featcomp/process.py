@@ -11,7 +11,7 @@ _SWITCH_SECONDS = 0.0002
 # Parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _KEPT_BYTES = 2**30
-_OLD_MOST = 2**25  # the most that a glibc before 2.35 takes as the second
+_OLD_MOST = 2**25  # as mmap threshold; older versions of glibc refuse more
 
 
 def suit_threads() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -31,7 +30,6 @@ from featcomp.protocol.tensors import unflatten
 from featcomp.server import Batching, Hosted, Limits, ServedModel, Server, ServerConfig, ServerError
 from featcomp.server.engine import Engine, FrameError, Job, Lane
 from featcomp.server.metrics import Metrics
-from featcomp.server.service import Bucket, Calls
 from featcomp.split import split
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -418,40 +416,6 @@ def test_first_messages_must_be_hello_and_come_in_time(hosted: Hosted) -> None:
         refused = server.metrics.refusals
         assert refused.labels("INVALID_ARGUMENT")._value.get() == 4
         assert refused.labels("DEADLINE_EXCEEDED")._value.get() == 1
-
-
-def test_calls_from_threads_all_come_in_order_and_wake_the_loop_once_together() -> None:
-    async def run() -> tuple[list[tuple[int, int]], int, list[int]]:
-        loop, came, wakes, failing = asyncio.get_running_loop(), [], [], []
-        calls = Calls(loop)
-        for n in range(8):  # the loop does not run meanwhile
-            calls.put(lambda n=n: wakes.append((n, loop.time())))
-        scheduled = len(loop._ready)
-        await asyncio.sleep(0.01)
-        calls.put(failing.append)  # without an argument: raises
-        calls.put(failing.append, "after")
-        loop.set_exception_handler(lambda _, context: failing.append(type(context["exception"])))
-
-        def put(number: int) -> None:
-            for n in range(500):
-                calls.put(came.append, (number, n))
-
-        await asyncio.gather(*(asyncio.to_thread(put, number) for number in range(4)))
-        await asyncio.sleep(0.01)
-        assert failing == [TypeError, "after"], "one that raises ends none of the others"
-        return came, scheduled, [n for n, _ in wakes]
-
-    came, scheduled, together = asyncio.run(run())
-    assert scheduled == 1 and together == list(range(8))
-    for number in range(4):
-        assert [n for who, n in came if who == number] == list(range(500))
-
-
-def test_buckets_hold_a_rate() -> None:
-    bucket = Bucket(50)
-    taken = sum(bucket.wait() == 0 for _ in range(100))
-    assert 50 <= taken <= 52 and 0 < bucket.wait() <= 0.02
-    assert all(Bucket(0).wait() == 0 for _ in range(1000))
 
 
 def test_configurations_are_checked(tmp_path: Path) -> None:

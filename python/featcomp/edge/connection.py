@@ -20,12 +20,6 @@ _KEEPALIVE_MS = 3000
 _KEEPALIVE_TIMEOUT_MS = 5000
 _FIRST_DELAY_SECONDS = 0.1
 _LONGEST_DELAY_SECONDS = 2.0
-
-
-class ConnectionFailedError(FeatcompError, ConnectionError):
-    """The server could not be reached, or not for long enough."""
-
-
 _HINTS = {
     "Socket closed": "the server may want TLS (--authority), or a certificate of yours that its authority signed "
     "(--certificate, --key)",
@@ -35,11 +29,8 @@ _HINTS = {
 }
 
 
-def reason(error: grpc.RpcError) -> str:
-    """What gRPC says of a failure, and what usually is behind its words."""
-    said = error.details() or error.code().name
-    hints = [hint for words, hint in _HINTS.items() if words in said]
-    return f"{said} ({hints[0]})" if hints else said
+class ConnectionFailedError(FeatcompError, ConnectionError):
+    """The server could not be reached, or not for long enough."""
 
 
 class RefusedError(FeatcompError, RuntimeError):
@@ -98,6 +89,13 @@ def is_temporary(error: grpc.RpcError) -> bool:
 def is_full(error: grpc.RpcError) -> bool:
     """Whether the server has too many calls now, or else a message was too large: RESOURCE_EXHAUSTED."""
     return error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def reason(error: grpc.RpcError) -> str:
+    """What gRPC says of a failure, and what usually is behind its words."""
+    said = error.details() or error.code().name
+    hints = [hint for words, hint in _HINTS.items() if words in said]
+    return f"{said} ({hints[0]})" if hints else said
 
 
 def refused(error: grpc.RpcError) -> RefusedError:

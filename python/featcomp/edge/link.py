@@ -146,10 +146,6 @@ class Link:
             self._thread.join()
 
     @property
-    def _lost(self) -> int:
-        return self.counts["dropped"] + self.counts["expired"]
-
-    @property
     def _over(self) -> bool:
         return self._closed or self._error is not None
 
@@ -297,7 +293,8 @@ class Link:
             self.counts["connections"] += 1
             if self._told:
                 self._told = False
-                _LOGGER.warning("connected to %s, %d frames were dropped so far", self._config.address, self._lost)
+                dropped = self.counts["dropped"] + self.counts["expired"]
+                _LOGGER.warning("connected to %s, %d frames were dropped so far", self._config.address, dropped)
             self._change.notify_all()
 
     def _take_result(self, result: pb.Result) -> None:

@@ -65,6 +65,7 @@ class ModelMetrics:
         self.frames, self.packet_bytes = metrics.frames.labels(model), metrics.packet_bytes.labels(model)
         self.results, self.result_bytes = metrics.results.labels(model), metrics.result_bytes.labels(model)
         self.batch, self.waiting = metrics.batch.labels(model), metrics.waiting.labels(model)
+        self.streams = metrics.streams.labels(model)
         self._stages = {stage: metrics.seconds.labels(model, stage) for stage in STAGES}
 
     def observe(self, seconds: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +71,7 @@ class Calls:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take the loop."""
         self._loop, self._lock = loop, threading.Lock()
-        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
 
     def put(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have the loop call it, as `call_soon_threadsafe` does."""
@@ -83,7 +83,7 @@ class Calls:
 
     def _run(self) -> None:
         with self._lock:
-            calls, self._waiting = self._waiting, deque()
+            calls, self._waiting = self._waiting, []
         for function, arguments in calls:
             self._loop.call_soon(function, *arguments)  # so that one that raises ends none of the others
 
@@ -112,7 +112,7 @@ class Service:
         self.streams: set[Stream] = set()  # those that are open
         self.started = time.monotonic()
         self.draining = asyncio.Event()
-        self._calls = Calls(asyncio.get_running_loop())
+        self.calls = Calls(asyncio.get_running_loop())
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server takes."""
@@ -163,11 +163,7 @@ class Service:
             take(job, outcome)
             asyncio.get_running_loop().call_soon(agreed.metrics.observe, job.seconds)
 
-        return lambda job, outcome: self._calls.put(answered, job, outcome)
-
-    def soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have the loop call something, from any thread."""
-        self._calls.put(function, *arguments)
+        return lambda job, outcome: self.calls.put(answered, job, outcome)
 
     async def _stream(self, _: Any, context: grpc.aio.ServicerContext) -> None:
         who = await self._admit(context)
@@ -330,7 +326,7 @@ class Stream:
     async def run(self) -> None:
         """Read, and write answers, until the edge closes its side and everything is answered."""
         service, engine = self._service, self._agreed.engine
-        gauge = service._metrics.streams.labels(engine.hosted.name)
+        gauge = self._agreed.metrics.streams
         gauge.inc()
         service.streams.add(self)
         policy = "live" if self._live else "reliable"
@@ -412,7 +408,7 @@ class Stream:
 
     def _mapper(self) -> Callable[[pb.Map], None]:
         """What sends a map on this stream, from any thread."""
-        return lambda made: self._service.soon(self._answers.put_nowait, pb.ToEdge(map=made))
+        return lambda made: self._service.calls.put(self._answers.put_nowait, pb.ToEdge(map=made))
 
     async def _announce_drain(self) -> None:
         await self._service.draining.wait()
